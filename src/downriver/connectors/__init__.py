@@ -1,0 +1,1 @@
+"""One file per BI tool. Nothing vendor-specific stands anywhere else."""

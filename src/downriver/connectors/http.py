@@ -1,0 +1,1 @@
+"""The one transport: placeholder until the transport lands in the next commit."""
