@@ -7,6 +7,7 @@
     ├── VaultError            the vault cannot be opened or read: locked, wrong key, tampered row, missing secret
     ├── StoreError            the database cannot be used: full, read-only, locked, newer than this version
     ├── BadInput              what was handed over cannot be read: an artifact, a body, a selector
+    ├── Fenced                another driver has taken this mailbox over: stop, write nothing more
     ├── NotFound              the thing named does not exist here: a dashboard, an event, a refresh
     └── CallError             a call to somebody else's API did not do what was asked
         ├── Transient         try again later; nothing happened there (carries `retry_after`)
@@ -39,6 +40,10 @@ class StoreError(DownriverError):
 
 class BadInput(DownriverError):
     """Something handed over from outside cannot be read."""
+
+
+class Fenced(DownriverError):
+    """Another driver has taken this mailbox over; the work under way here must stop without writing."""
 
 
 class NotFound(DownriverError):
