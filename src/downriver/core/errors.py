@@ -39,7 +39,11 @@ class StoreError(DownriverError):
 
 
 class BadInput(DownriverError):
-    """Something handed over from outside cannot be read."""
+    """Something handed over from outside cannot be read. `code` is a short word for listings: `not_json`."""
+
+    def __init__(self, message: str, *, code: str = "bad_input") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Fenced(DownriverError):

@@ -1,0 +1,1 @@
+"""Where run-finished news comes from: one file per kind of sender."""

@@ -1,0 +1,1 @@
+"""Contract suites for people who add a source or a connector: inherit one, fill in the gaps, run pytest."""
