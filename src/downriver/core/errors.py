@@ -4,7 +4,8 @@
 
     DownriverError            anything Downriver says on purpose; `str()` is a sentence for a person
     ├── ConfigError           downriver.yml, an option or the environment is wrong: fix it and start again
-    ├── VaultError            the vault cannot be opened or read: locked, wrong key, tampered row, missing secret
+    ├── VaultError            the vault cannot be opened or read: locked, wrong key, tampered row
+    │   └── SecretMissing     the vault is fine and has no secret of this name: set it
     ├── StoreError            the database cannot be used: full, read-only, locked, newer than this version
     ├── BadInput              what was handed over cannot be read: an artifact, a body, a selector
     ├── Fenced                another driver has taken this mailbox over: stop, write nothing more
@@ -32,6 +33,14 @@ class ConfigError(DownriverError):
 
 class VaultError(DownriverError):
     """The vault cannot be opened or read."""
+
+
+class SecretMissing(VaultError):
+    """The vault holds no secret called `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The vault has no secret `{name}`: set it with `downriver secrets set {name}`.")
+        self.name = name
 
 
 class StoreError(DownriverError):
