@@ -1,0 +1,1 @@
+"""What answers over HTTP: webhooks, the JSON API, health."""
