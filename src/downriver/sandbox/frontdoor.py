@@ -173,11 +173,12 @@ class FrontDoor:
         """Answer (or not) a request that faults have hit."""
         board = self._standin.faults
         ending = faults[-1] if faults[-1].kind != "latency" else None
+        # Read it all first: the caller has sent everything, cannot know whether we acted, and a request
+        # that has arrived is worked even when the caller has given up meanwhile.
+        await request.body()
         for fault in faults:
             if fault.kind == "latency" and not fault.after_effect:
                 await board.hold(fault.seconds)
-        # Read it all in any case: the caller has sent everything and cannot know whether we acted.
-        await request.body()
         worked: Response | None = None
         if ending is None or ending.after_effect or ending.kind == "truncate":
             worked = await self._standin.handle(request)
@@ -226,10 +227,11 @@ async def _cut(request: Request) -> None:
 
 async def _truncate(answer: Response, request: Request, send: Send) -> None:
     """Promise the whole of `answer`, send half of it, close."""
-    body = bytes(answer.body)
-    headers = [pair for pair in answer.raw_headers if pair[0] != b"content-length"]
     if isinstance(answer, FileResponse):
         body = await anyio.to_thread.run_sync(Path(answer.path).read_bytes)
+    else:
+        body = bytes(answer.body)
+    headers = [pair for pair in answer.raw_headers if pair[0] != b"content-length"]
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})

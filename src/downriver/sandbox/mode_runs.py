@@ -289,7 +289,8 @@ class ModeWorld:
     def end(self, run: ModeRun, state: str) -> None:
         """Put a run into `state` from now on (for runs that would never end by themselves)."""
         now = self.now()
-        run.shape = RunShape(phases=((now - run.created, run.state(now)),), final=state, failure=run.shape.failure)
+        gone = now - run.created
+        run.take(RunShape(phases=((gone, run.state(now)),), final=state, failure=run.shape.failure))
         run.report.expect_end(run)
 
 
