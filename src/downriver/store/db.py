@@ -58,6 +58,8 @@ class Store:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._closed = False
+        self._watcher: Connection | None = None
+        self._seen_version: int | None = None
         self._thread.start()
 
     @classmethod
@@ -96,6 +98,28 @@ class Store:
         """Run `fn(conn)` on a reader thread, in a read transaction."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, fn)
 
+    async def changed_elsewhere(self) -> bool:
+        """Whether another connection has committed since the last time this was asked (SQLite).
+
+        Our own writer counts as another one: a true answer means "look", not "somebody else". On Postgres,
+        which tells nobody so cheaply, the answer is always to look.
+        """
+        if self.dialect != "sqlite":
+            return True
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._version_moved)
+
+    def _version_moved(self) -> bool:
+        try:
+            if self._watcher is None:
+                self._watcher = self._reader.connect()
+            version = self._watcher.exec_driver_sql("PRAGMA data_version").scalar()
+            self._watcher.rollback()
+        except DBAPIError as error:
+            raise explain(error) from error
+        moved = version != self._seen_version
+        self._seen_version = version
+        return moved
+
     def write_now(self, fn: Callable[[Connection], T]) -> T:
         """`write` for callers without an event loop."""
         job = _Job(fn, future=Future())
@@ -118,6 +142,8 @@ class Store:
         self._jobs.put(None)
         self._thread.join()
         self._readers.shutdown(wait=True)
+        if self._watcher is not None:
+            self._watcher.close()
         self._writer.dispose()
         self._reader.dispose()
 
@@ -248,22 +274,38 @@ def _resolve(job: _Job) -> None:
 # -- engines --------------------------------------------------------------------------------------
 
 
+def _pragmas(raw: Any) -> None:
+    cursor = raw.cursor()
+    for pragma in (
+        f"busy_timeout={int(BUSY_SECONDS * 1000)}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "temp_store=MEMORY",
+        "journal_size_limit=67108864",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def make_placement_engine(url: str) -> Engine:
+    """An engine with our settings for DBOS, which begins its own transactions."""
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, pool_size=2, max_overflow=4, pool_pre_ping=True)
+    engine = sa.create_engine(url)
+    sa.event.listen(engine, "connect", lambda raw, _record: _pragmas(raw))
+    return engine
+
+
 def make_engine(url: str, *, write: bool) -> Engine:
     """A SQLAlchemy engine with our settings. Write engines of SQLite begin with `BEGIN IMMEDIATE`."""
     if not url.startswith("sqlite"):
         return sa.create_engine(url, pool_size=2, max_overflow=2, pool_pre_ping=True)
-    engine = sa.create_engine(url, pool_size=1 if write else _READERS, max_overflow=1 if write else 2)
+    engine = sa.create_engine(url, pool_size=1 if write else _READERS, max_overflow=1 if write else 3)
 
     def on_connect(raw: Any, _record: Any) -> None:
         # We begin transactions ourselves: the driver's own way takes the write lock too late.
         raw.isolation_level = None
-        cursor = raw.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA temp_store=MEMORY")
-        cursor.execute("PRAGMA journal_size_limit=67108864")
-        cursor.close()
+        _pragmas(raw)
 
     begin = "BEGIN IMMEDIATE" if write else "BEGIN"
     sa.event.listen(engine, "connect", on_connect)
@@ -274,10 +316,10 @@ def make_engine(url: str, *, write: bool) -> Engine:
 _SAYINGS: Final = (
     ("disk is full", "The disk is full: free some space; nothing was acknowledged that is not stored."),
     ("readonly", "The data directory or database file is read-only: make it writable for this user."),
-    ("database is locked", "Another process holds the database lock for more than "
-     f"{BUSY_SECONDS:.0f} s: find it with `fuser` on the database file, and stop or finish it."),
-    ("unable to open", "The database file cannot be opened: does its directory exist, and may this user write there?"),
-    ("not a database", "The file is not a Downriver database, or it is damaged: restore a backup, or move it away."),
+    ("database is locked", f"Another process has held the database lock for more than {BUSY_SECONDS:.0f} s: "
+     "find it with `fuser` on the database file, and stop it or let it finish."),
+    ("unable to open", "The database file cannot be opened: does its directory exist, may this user write there?"),
+    ("not a database", "The file is not a Downriver database, or is damaged: restore a backup, or move it away."),
     ("malformed", "The database file is damaged: restore a backup (`sqlite3 FILE '.recover'` may save the rest)."),
     ("disk I/O error", "The disk reports an error: check the file system."),
 )  # fmt: skip

@@ -277,6 +277,17 @@ def next_due(conn: Connection, connection: str) -> datetime | None:
     return utc(conn.execute(query).scalar())
 
 
+def tickets_of(conn: Connection, connection: str, asset_key: str, *, other_than: str) -> set[str]:
+    """The tool's run ids that other refreshes of this asset already follow or followed."""
+    query = sa.select(refresh.c.ticket).where(
+        refresh.c.connection == connection,
+        refresh.c.asset_key == asset_key,
+        refresh.c.id != other_than,
+        refresh.c.ticket.is_not(None),
+    )
+    return {ticket["id"] for ticket in conn.execute(query).scalars()}
+
+
 # -- reading --------------------------------------------------------------------------------------
 
 

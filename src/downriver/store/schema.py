@@ -37,8 +37,8 @@ def current_revision(engine: Engine) -> str | None:
 
 def upgrade(engine: Engine) -> None:
     """Run the missing migrations, all in one transaction; two processes at once take turns."""
-    from alembic import command  # noqa: PLC0415  (only needed when there is something to migrate)
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", "downriver.store:migrations")

@@ -1,4 +1,4 @@
-"""Every table, for SQLite and Postgres alike. Migrations under migrations/ build the same schema (a test compares)."""
+"""Every table, for SQLite and Postgres alike. The migrations build the same schema (a test compares)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""When: the drivers that work mailboxes, their placement on processes, retries, budgets, deadlines."""
