@@ -1,0 +1,1 @@
+select * from {{ ref('orders') }} order by 1

@@ -1,0 +1,1 @@
+select o.* from {{ ref('orders') }} as o join {{ ref('working_days') }} as w on w.day = o.ordered_on
