@@ -7,15 +7,15 @@ retries and never decides when: that is the engine's. Errors are those of `core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
-from downriver.connectors.http import HttpClient
+from downriver.connectors.http import Dialect, HttpClient, Transport
 from downriver.core.model import Asset, Json, Outcome, StillRunning, Ticket
 
 
@@ -48,12 +48,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class AssetStatus:
-    """What the tool says of one asset. `problem` is a sentence that says what to change, or None: may be refreshed."""
+    """What the tool says of one asset.
+
+    `problem` is a sentence that says what to change, or None: it may be refreshed. `notes` are sentences
+    about what a refresh will not do, or what else refreshes it; they hinder nothing.
+    """
 
     title: str
     url: str | None = None
     problem: str | None = None
     last_refreshed_at: datetime | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Connector(Protocol):
@@ -80,7 +85,7 @@ class Connector(Protocol):
         ...
 
     async def find_recent(self, asset: Asset, since: datetime) -> tuple[Ticket, ...]:
-        """Runs of this asset, with its parameters, that the tool made at or after `since` and that may be ours, newest first."""
+        """Runs of this asset, with its parameters, made at or after `since`, that may be ours; newest first."""
         ...
 
 
@@ -105,6 +110,8 @@ class ConnectorSpec:
     base_url: Callable[[BaseModel], str]
     auth: Callable[[BaseModel], Mapping[str, str]]
     """The headers that carry the credentials; never logged, never stored."""
+    dialect: Dialect = field(default_factory=Dialect)
+    """What is special about the vendor's HTTP: standing headers, error bodies, advice."""
     limits: Limits = Limits()
     can_cancel: bool = False
     can_find_recent: bool = False
@@ -112,3 +119,30 @@ class ConnectorSpec:
 
 
 JsonObject = Mapping[str, Json]
+
+
+def connect(
+    spec: ConnectorSpec,
+    config: BaseModel,
+    transport: Transport,
+    *,
+    spend: Callable[[], Awaitable[None]] | None = None,
+    timeout: float = 30.0,
+) -> Connector:
+    """The connector of one configured connection, calling through `transport`.
+
+    `spend` is awaited before every request, `timeout` is in seconds for one request. No error will show
+    the values of the config's `SecretStr` fields or of its auth headers.
+    """
+    values = (getattr(config, name) for name in type(config).model_fields)
+    client = HttpClient(
+        transport,
+        spec.base_url(config),
+        spec.auth(config),
+        tool=spec.title,
+        spend=spend,
+        timeout=timeout,
+        dialect=spec.dialect,
+        secrets=[value.get_secret_value() for value in values if isinstance(value, SecretStr)],
+    )
+    return spec.build(config, client)
