@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import json
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -37,15 +38,32 @@ FAST = Policy(
 
 
 def body(event_id: str = "wev_1", run_id: str = "70437497968840", status: str = "Success") -> bytes:
-    code = {"Success": 10, "Errored": 20}[status]
-    return (
-        '{"accountId":66847,"eventId":"%s","timestamp":"2023-05-29T07:52:18.06660617Z","eventType":"job.run.completed",'
-        '"webhookId":"wsu_1","webhookName":"w","data":{"jobId":"278164","jobName":"Daily Job","runId":"%s",'
-        '"environmentId":"1","environmentName":"Prod","dbtVersion":"1.11","projectName":"p","projectId":"2",'
-        '"runStatus":"%s","runStatusCode":%d,"runStatusMessage":"None","runReason":"scheduled",'
-        '"runStartedAt":"2023-05-29T07:51:56Z","runFinishedAt":"2023-05-29T07:52:15Z"}}'
-        % (event_id, run_id, status, code)
-    ).encode()
+    run = {
+        "jobId": "278164",
+        "jobName": "Daily Job",
+        "runId": run_id,
+        "environmentId": "1",
+        "environmentName": "Prod",
+        "dbtVersion": "1.11",
+        "projectName": "p",
+        "projectId": "2",
+        "runStatus": status,
+        "runStatusCode": {"Success": 10, "Errored": 20}[status],
+        "runStatusMessage": "None",
+        "runReason": "scheduled",
+        "runStartedAt": "2023-05-29T07:51:56Z",
+        "runFinishedAt": "2023-05-29T07:52:15Z",
+    }
+    event = {
+        "accountId": 66847,
+        "eventId": event_id,
+        "timestamp": "2023-05-29T07:52:18.06660617Z",
+        "eventType": "job.run.completed",
+        "webhookId": "wsu_1",
+        "webhookName": "w",
+        "data": run,
+    }
+    return json.dumps(event, separators=(",", ":")).encode()
 
 
 class World:

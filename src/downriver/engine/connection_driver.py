@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy.engine import Connection
 
 from downriver.connectors.base import Connector
-from downriver.core.errors import CallError, Fenced, InDoubt, Permanent, StoreError
+from downriver.core.errors import CallError, InDoubt, Permanent, StoreError
 from downriver.core.model import Outcome, Refresh, StillRunning, Ticket
 from downriver.core.states import OUTCOMES, RefreshState
 from downriver.engine.budget import RateBudget

@@ -43,7 +43,7 @@ class DecisionRow:
 
 
 def save_run(conn: Connection, news: Run, *, at: datetime) -> None:
-    """Keep what is known of a run. A late "running" overwrites no end, and nothing known is overwritten by nothing."""
+    """Keep what is known of a run. A late "running" overwrites no end; a missing value overwrites nothing."""
     key = (run.c.source == news.source) & (run.c.run_id == news.run_id)
     stored = conn.execute(sa.select(run).where(key)).mappings().one_or_none()
     values: dict[str, Any] = {
