@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr
 
-from downriver.core.errors import VaultError
+from downriver.core.errors import SecretMissing, VaultError
 from downriver.store import secrets as rows
 from downriver.store.db import Store
 from downriver.store.secrets import KeyRow, SecretRow
@@ -69,8 +69,8 @@ class Vault:
         candidates = [key for key in (keys.read_file(path), keys.read_file(following)) if key is not None]
         if not candidates:
             raise VaultError(
-                f"The vault's key is gone: neither {keys.VARIABLE} is set nor is {keys.FILE_NAME} in the data directory. "
-                "Restore it from a backup; without it the secrets cannot be read, only set anew in a new data directory."
+                f"The vault's key is gone: {keys.VARIABLE} is not set and the data directory lacks {keys.FILE_NAME}. "
+                "Restore it from a backup; without it the secrets can only be set anew, in a new data directory."
             )
         raw = _fitting(candidates, known, keys.FILE_NAME)
         _finish_rotation(path, following, known)
@@ -95,7 +95,7 @@ class Vault:
         """The value of a secret; it counts as used with the next `note_use`. Raises VaultError."""
         row = self._store.read_now(lambda conn: rows.get_secret(conn, name))
         if row is None:
-            raise VaultError(f"The vault holds no secret `{name}`: set it with `downriver secrets set {name}`.")
+            raise SecretMissing(f"The vault holds no secret `{name}`: set it with `downriver secrets set {name}`.")
         value = _open(row, self._key.key_id, self._raw)
         self._used.add(name)
         return SecretStr(value.decode())
