@@ -10,7 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from downriver.core.model import Event, EventKind
+from downriver.core.model import Event, EventKind, canonical_json
 from downriver.store.clock import micros, utc
 from downriver.store.tables import event, rejection
 
@@ -19,7 +19,7 @@ _KEEP_REJECTIONS: Final = 10_000
 
 _DONE_AT_ONCE: Final = {
     EventKind.TEST: "test event: the signature is right; nothing is refreshed",
-    EventKind.OTHER: "event type not known to this version: kept, nothing to do",
+    EventKind.OTHER: "of no use to this version (an unknown type, or no run named): kept, nothing to do",
 }
 
 
@@ -94,54 +94,73 @@ class WaitingEvent:
     body: bytes
 
 
+_COLUMNS: Final = (
+    "source", "event_id", "kind", "type", "run_id", "job_id", "job_name", "run_status", "received_at",
+    "occurred_at", "key", "headers", "body", "state", "done_at", "note",
+)  # fmt: skip
+_CHUNKS: Final = (128, 64, 32, 16, 8, 4, 2, 1)
+
+
+def _chunk_sql(rows: int, mark: str) -> str:
+    one = f"({','.join([mark] * len(_COLUMNS))})"
+    return (
+        f"INSERT INTO event ({','.join(_COLUMNS)}) VALUES {','.join([one] * rows)} "  # noqa: S608  (our own names)
+        "ON CONFLICT (source, event_id) DO NOTHING"
+    )
+
+
+_SQL: Final = {
+    dialect: {rows: _chunk_sql(rows, mark) for rows in _CHUNKS}
+    for dialect, mark in (("sqlite", "?"), ("postgresql", "%s"))
+}
+"""Many rows in one statement: an `executemany` gives the interpreter lock away once a row, and under load
+the event loop takes it each time (the acks bench shows a fifth to a third more)."""
+
+
 def insert_events(conn: Connection, rows: Sequence[NewEvent]) -> list[bool]:
     """Store events; False for those that (source, event_id) shows to be here already, which change nothing."""
-    known = _known(conn, rows)
+    newest = conn.execute(sa.select(sa.func.max(event.c.seq))).scalar() or 0
+    stored = start = 0
+    for size in _CHUNKS:
+        while len(rows) - start >= size:
+            values: list[Any] = []
+            for row in rows[start : start + size]:
+                values += _values(row)
+            stored += conn.exec_driver_sql(_SQL[conn.dialect.name][size], tuple(values)).rowcount
+            start += size
+    if stored == len(rows):
+        return [True] * len(rows)
+    query = sa.select(event.c.source, event.c.event_id).where(event.c.seq > newest)
+    fresh = {(row.source, row.event_id) for row in conn.execute(query)}
     results: list[bool] = []
-    fresh: list[dict[str, Any]] = []
-    for row in rows:
+    for row in rows:  # the first of two alike is the one that was stored
         identity = (row.event.source, row.event.event_id)
-        results.append(identity not in known)
-        if identity not in known:
-            known.add(identity)
-            fresh.append(_values(row))
-    if fresh:
-        conn.execute(event.insert(), fresh)
+        results.append(identity in fresh)
+        fresh.discard(identity)
     return results
 
 
-def _known(conn: Connection, rows: Sequence[NewEvent]) -> set[tuple[str, str]]:
-    by_source: dict[str, list[str]] = {}
-    for row in rows:
-        by_source.setdefault(row.event.source, []).append(row.event.event_id)
-    known: set[tuple[str, str]] = set()
-    for source, ids in by_source.items():
-        query = sa.select(event.c.event_id).where(event.c.source == source, event.c.event_id.in_(ids))
-        known.update((source, event_id) for event_id in conn.execute(query).scalars())
-    return known
-
-
-def _values(row: NewEvent) -> dict[str, Any]:
+def _values(row: NewEvent) -> tuple[Any, ...]:
+    """In the order of `_COLUMNS`."""
     ev, run = row.event, row.event.run
     note = _DONE_AT_ONCE.get(ev.kind)
-    return {
-        "source": ev.source,
-        "event_id": ev.event_id,
-        "kind": ev.kind.value,
-        "type": ev.type,
-        "run_id": run.run_id if run else None,
-        "job_id": run.job_id if run else None,
-        "job_name": run.job_name if run else None,
-        "run_status": run.status.value if run else None,
-        "received_at": micros(ev.received_at),
-        "occurred_at": micros(ev.occurred_at),
-        "key": row.key,
-        "headers": dict(row.headers),
-        "body": row.body,
-        "state": "done" if note else "new",
-        "done_at": micros(ev.received_at) if note else None,
-        "note": note,
-    }
+    at = micros(ev.received_at)
+    of_run = (run.run_id, run.job_id, run.job_name, run.status.value) if run else (None, None, None, None)
+    return (
+        ev.source,
+        ev.event_id,
+        ev.kind.value,
+        ev.type,
+        *of_run,
+        at,
+        micros(ev.occurred_at),
+        row.key,
+        canonical_json(dict(row.headers)),
+        row.body,
+        "done" if note else "new",
+        at if note else None,
+        note,
+    )
 
 
 def insert_rejections(conn: Connection, rows: Sequence[NewRejection]) -> list[None]:
