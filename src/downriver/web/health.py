@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _KEPT_SECONDS: Final = 1.0
-"""How long an answer is reused: anybody may ask, and each asking may write to the database."""
+"""How long a good answer is reused: anybody may ask, and each asking may write to the database."""
+_BAD_KEPT_SECONDS: Final = 0.1
+"""A bad one is reused for less: whoever waits for the service to start asks often, and wants to know soon."""
 PATIENCE_SECONDS: Final = 5.0
 
 
@@ -85,8 +87,10 @@ class Health:
         """How it stands, at most a second ago."""
         loop = asyncio.get_running_loop()
         async with self._asking:
-            if self._latest is not None and loop.time() - self._latest[0] < _KEPT_SECONDS:
-                return self._latest[1]
+            if self._latest is not None:
+                at, known = self._latest
+                if loop.time() - at < (_KEPT_SECONDS if known.ok else _BAD_KEPT_SECONDS):
+                    return known
             try:
                 async with asyncio.timeout(self._patience):
                     readiness = await self._readiness()
