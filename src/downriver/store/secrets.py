@@ -1,24 +1,31 @@
-"""Rows of the vault: ciphertexts and the key's check value. What they hold is the vault's affair."""
+"""The vault's rows: sealed secrets, and the check value of the key that seals them.
+
+Nothing here can open a secret; what the bytes mean is the vault's business.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
 from downriver.store.clock import micros, utc
 from downriver.store.tables import secret, vault_key
 
+_ONLY = 1
+"""The id of the one row of `vault_key`."""
+
 
 @dataclass(frozen=True, slots=True)
 class SecretRow:
-    """One encrypted secret."""
+    """One sealed secret. `key_id` names the key that sealed it."""
 
     name: str
-    ciphertext: bytes
+    ciphertext: bytes = field(repr=False)
     fingerprint: str
     key_id: str
     created_at: datetime
@@ -28,71 +35,96 @@ class SecretRow:
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """How to tell whether a key is the vault's: its id, the salt it is derived with, an encrypted known text."""
+    """What tells the right key from a wrong one. `salt` goes into its derivation."""
 
     key_id: str
-    salt: bytes
-    check_value: bytes
+    salt: bytes = field(repr=False)
+    check_value: bytes = field(repr=False)
 
 
-def put_secret(conn: Connection, row: SecretRow) -> None:
-    """Store a secret; one of the same name is replaced and keeps its creation time."""
-    values = {
-        "ciphertext": row.ciphertext,
-        "fingerprint": row.fingerprint,
-        "key_id": row.key_id,
-        "updated_at": micros(row.updated_at),
-    }
-    if not conn.execute(secret.update().where(secret.c.name == row.name).values(**values)).rowcount:
-        conn.execute(secret.insert().values(name=row.name, created_at=micros(row.created_at), **values))
+def put_secret(conn: Connection, row: SecretRow) -> SecretRow:
+    """Store a secret, in the place of one with the same name. A replaced one keeps when it was first made."""
+    values = _values(row)
+    known = conn.execute(sa.select(secret.c.created_at).where(secret.c.name == row.name)).scalar()
+    if known is None:
+        conn.execute(secret.insert().values(values))
+    else:
+        values["created_at"] = known
+        conn.execute(secret.update().where(secret.c.name == row.name).values(values))
+    return get_secret(conn, row.name) or row
 
 
 def get_secret(conn: Connection, name: str) -> SecretRow | None:
     """The secret of that name."""
-    row = conn.execute(sa.select(secret).where(secret.c.name == name)).one_or_none()
-    return None if row is None else _row(row)
+    found = conn.execute(sa.select(secret).where(secret.c.name == name)).mappings().first()
+    return _row(found) if found is not None else None
 
 
-def list_secrets(conn: Connection) -> list[SecretRow]:
-    """Every secret, by name."""
-    return [_row(row) for row in conn.execute(sa.select(secret).order_by(secret.c.name))]
+def all_secrets(conn: Connection) -> tuple[SecretRow, ...]:
+    """Every secret, in the order of their names."""
+    return tuple(_row(found) for found in conn.execute(sa.select(secret).order_by(secret.c.name)).mappings())
+
+
+def count_secrets(conn: Connection) -> int:
+    """How many secrets there are."""
+    return conn.execute(sa.select(sa.func.count()).select_from(secret)).scalar_one()
 
 
 def delete_secret(conn: Connection, name: str) -> bool:
-    """Remove a secret; False when there was none."""
-    return bool(conn.execute(secret.delete().where(secret.c.name == name)).rowcount)
+    """Remove a secret. False: there was none of that name."""
+    return conn.execute(secret.delete().where(secret.c.name == name)).rowcount > 0
 
 
-def touch_secrets(conn: Connection, names: Sequence[str], at: datetime) -> None:
-    """The secrets were used now."""
-    conn.execute(secret.update().where(secret.c.name.in_(names)).values(last_used_at=micros(at)))
+def touch_secrets(conn: Connection, names: Collection[str], at: datetime) -> None:
+    """Note that these were used at `at`."""
+    conn.execute(secret.update().where(secret.c.name.in_(sorted(names))).values(last_used_at=micros(at)))
 
 
-def get_key(conn: Connection) -> KeyRow | None:
-    """What is known of the vault's key; None for a vault that was never used."""
-    row = conn.execute(sa.select(vault_key)).one_or_none()
-    return None if row is None else KeyRow(row.key_id, row.salt, row.check_value)
+def replace_all_secrets(conn: Connection, rows: Iterable[SecretRow]) -> None:
+    """Put exactly `rows` in the place of everything there is."""
+    conn.execute(secret.delete())
+    values = [_values(row) for row in rows]
+    if values:
+        conn.execute(secret.insert(), values)
 
 
-def put_key(conn: Connection, row: KeyRow) -> None:
-    """Set what is known of the vault's key."""
+def get_key_row(conn: Connection) -> KeyRow | None:
+    """The check value of the key in use; None before the first secret."""
+    query = sa.select(vault_key.c.key_id, vault_key.c.salt, vault_key.c.check_value).where(vault_key.c.id == _ONLY)
+    found = conn.execute(query).first()
+    return KeyRow(found.key_id, bytes(found.salt), bytes(found.check_value)) if found is not None else None
+
+
+def set_key_row(conn: Connection, row: KeyRow) -> None:
+    """Make `row` the key in use."""
+    delete_key_row(conn)
+    conn.execute(vault_key.insert().values(id=_ONLY, key_id=row.key_id, salt=row.salt, check_value=row.check_value))
+
+
+def delete_key_row(conn: Connection) -> None:
+    """Forget the key in use."""
     conn.execute(vault_key.delete())
-    conn.execute(vault_key.insert().values(id=1, key_id=row.key_id, salt=row.salt, check_value=row.check_value))
 
 
-def replace_all(conn: Connection, key: KeyRow, rows: Sequence[SecretRow]) -> None:
-    """A new key with every secret encrypted anew, in one transaction."""
-    put_key(conn, key)
-    for row in rows:
-        conn.execute(
-            secret.update()
-            .where(secret.c.name == row.name)
-            .values(ciphertext=row.ciphertext, fingerprint=row.fingerprint, key_id=row.key_id)
-        )
+def _values(row: SecretRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "ciphertext": row.ciphertext,
+        "fingerprint": row.fingerprint,
+        "key_id": row.key_id,
+        "created_at": micros(row.created_at),
+        "updated_at": micros(row.updated_at),
+        "last_used_at": micros(row.last_used_at),
+    }
 
 
-def _row(row: sa.Row[tuple[object, ...]]) -> SecretRow:
-    values = dict(row._mapping)  # noqa: SLF001  (SQLAlchemy's documented accessor)
-    for name in ("created_at", "updated_at", "last_used_at"):
-        values[name] = utc(values[name])
-    return SecretRow(**values)
+def _row(found: RowMapping) -> SecretRow:
+    return SecretRow(
+        name=found["name"],
+        ciphertext=bytes(found["ciphertext"]),
+        fingerprint=found["fingerprint"],
+        key_id=found["key_id"],
+        created_at=utc(found["created_at"]),
+        updated_at=utc(found["updated_at"]),
+        last_used_at=utc(found["last_used_at"]),
+    )
