@@ -93,7 +93,7 @@ class ModeConfig(BaseModel):
 class ModeAsset(BaseModel):
     """What a dashboard of this kind adds in downriver.yml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     report: str = Field(description="The report's token, or its address in the browser")
     parameters: JsonParameters = Field(
@@ -125,15 +125,7 @@ def _named(reference: str) -> _Named:
     text = reference.strip()
     if _TOKEN.fullmatch(text):
         return _Named(text)
-    if "/" not in text:
-        raise ValueError(f"{cut(text, 60)!r} is no report: {_NAMED_BY}")
-    try:
-        address = urlsplit(text)
-        host, _ = address.hostname, address.port
-    except ValueError:
-        host = None
-    if not host or address.scheme not in ("https", "http") or address.username is not None:
-        raise ValueError(f"{cut(text, 80)!r} is no web address beginning with https:// : {_NAMED_BY}")
+    address = _address(text)
     match [part for part in address.path.split("/") if part]:
         case ["editor" | "api", workspace, "reports", token, *_]:
             pass
@@ -144,10 +136,25 @@ def _named(reference: str) -> _Named:
         case [_, "datasets", *_] | ["editor" | "api", _, "datasets", *_]:
             raise ValueError("this address names a dataset: name a report that shows it")
         case _:
-            raise ValueError(f"the address {host}{cut(address.path, 80)} names no report: {_NAMED_BY}")
+            raise ValueError(f"the address {address.hostname}{cut(address.path, 80)} names no report: {_NAMED_BY}")
     if not _TOKEN.fullmatch(token):
         raise ValueError(f"{cut(token, 40)!r} in the address is no report token (12 characters of 0-9 and a-f)")
     return _Named(token, workspace, address)
+
+
+def _address(text: str) -> SplitResult:
+    if "/" not in text:
+        raise ValueError(f"{cut(text, 60)!r} is no report: {_NAMED_BY}")
+    try:
+        address = urlsplit(text)
+        host, _ = address.hostname, address.port
+    except ValueError:
+        host = None
+    if host and address.username is not None:
+        raise ValueError("this address carries a user name or password: leave them out")
+    if not host or address.scheme not in ("https", "http"):
+        raise ValueError(f"{cut(text, 80)!r} is no web address beginning with https:// : {_NAMED_BY}")
+    return address
 
 
 def _assets(connection: str, config: BaseModel, asset: BaseModel) -> tuple[Asset, ...]:

@@ -79,8 +79,8 @@ class Registry:
                 found.append(str(error))
             else:
                 found += [
-                    f'{other.origin} offers a connector of type "{kind}", which Downriver has itself: it is not used. '
-                    "Its author should give it another name."
+                    f'{other.origin} offers a connector of type "{kind}", which Downriver has itself: '
+                    "it is not used. Its author should give it another name."
                     for other in self._offers[kind][1:]
                 ]
         return tuple(found)
@@ -113,7 +113,7 @@ def _load(offer: Offer) -> ConnectorSpec:
     module, _, attribute = offer.target.partition(":")
     try:
         found = operator.attrgetter(attribute or "SPEC")(importlib.import_module(module))
-    except Exception as error:  # noqa: BLE001 - importing somebody else's module can raise anything
+    except Exception as error:  # importing somebody else's module can raise anything
         raise ConfigError(
             f'The connector of type "{offer.kind}" from {offer.origin} cannot be loaded from {offer.target}: '
             f"{type(error).__name__}: {error}. {remedy}"

@@ -182,7 +182,7 @@ def _in_words(error: Exception) -> TransportError:
             words = "the answer broke off"
         case aiohttp.ClientResponseError():
             words = "the answer was not HTTP"
-        case aiohttp.ServerDisconnectedError() | ConnectionError():
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
             words = "the connection was closed"
         case _:
             words = f"the connection failed ({type(error).__name__})"
