@@ -22,6 +22,8 @@ from typing import Any
 
 from bench.world import KEY, report
 
+_BODY = b'{"parameters": {}}'
+
 
 def _serve(app: Any) -> None:
     import uvicorn
@@ -91,7 +93,7 @@ def recipe() -> None:
             return Response(status_code=403)
         if not sessions:
             sessions.append(aiohttp.ClientSession(headers=_mode_headers()))
-        async with sessions[0].post(_runs(json.loads(body)), data=b"{}") as answer:
+        async with sessions[0].post(_runs(json.loads(body)), data=_BODY) as answer:
             return Response(status_code=200 if answer.status < 300 else 502)
 
     # Types of names that are local here: FastAPI could not look them up as text.
@@ -102,7 +104,7 @@ def recipe() -> None:
 
 def once(body: str) -> None:
     """POST for one delivery."""
-    wanted = urllib.request.Request(_runs(json.loads(body)), b"{}", _mode_headers())
+    wanted = urllib.request.Request(_runs(json.loads(body)), _BODY, _mode_headers())
     with urllib.request.urlopen(wanted, timeout=10):
         pass
 

@@ -295,7 +295,11 @@ def test_an_empty_variable_is_no_key(opened, home):
     assert (home / "secret.key").exists()
 
 
-@pytest.mark.parametrize("key", ["a passphrase, long enough", "ключ ключ ключ ключ", new_key_text(), "f" * 64], ids=["words", "cyrillic", "made", "hex"])
+@pytest.mark.parametrize(
+    "key",
+    ["a passphrase, long enough", "ключ ключ ключ ключ", new_key_text(), "f" * 64],
+    ids=["words", "cyrillic", "made", "hex"],
+)
 def test_a_key_from_the_environment_leaves_no_file(opened, home, key):
     environ = {"DOWNRIVER_SECRET_KEY": key}
     opened(environ).set("A", "x")

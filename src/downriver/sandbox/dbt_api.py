@@ -93,7 +93,7 @@ class DbtApi:
                     return self._route_runs(request, rest)
         raise _refuse(404, GONE)
 
-    def _route_runs(self, request: Request, rest: list[str]) -> Response:  # noqa: PLR0911 - a route table
+    def _route_runs(self, request: Request, rest: list[str]) -> Response:
         match rest:
             case [""]:
                 return _data(self._account())
@@ -114,9 +114,7 @@ class DbtApi:
                 return self._run_artifact(request, self._find_run(run), "/".join(path))
         raise _refuse(404, GONE)
 
-    async def _route_webhooks(  # noqa: PLR0911 - a route table
-        self, request: Request, token: ApiToken, rest: list[str]
-    ) -> Response:
+    async def _route_webhooks(self, request: Request, token: ApiToken, rest: list[str]) -> Response:
         allowed = token.may_read_webhooks if request.method == "GET" else token.may_write_webhooks
         if not allowed:
             raise _refuse(403, FORBIDDEN)

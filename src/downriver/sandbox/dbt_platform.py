@@ -98,9 +98,7 @@ class DbtPlatform:
         """Answer one request of the platform's API."""
         return await self._api.handle(request)
 
-    async def control(  # noqa: PLR0911 - a route table
-        self, request: Request, rest: tuple[str, ...]
-    ) -> Response | None:
+    async def control(self, request: Request, rest: tuple[str, ...]) -> Response | None:
         """Answer the stand-in's own controls (listed in the module's docstring)."""
         match rest:
             case ("finish" | "begin",) | ("runs", *_):
