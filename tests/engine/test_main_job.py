@@ -22,7 +22,7 @@ from downriver.engine.budget import RateBudget
 from downriver.engine.connection_driver import ConnectionRuntime
 from downriver.engine.engine import Engine
 from downriver.engine.policy import Policy
-from downriver.sandbox import Fault, ModeReport, RunShape, running
+from downriver.sandbox import Fault, ModeReport, RunShape, SandboxSettings, running
 from downriver.sources.registry import source_spec
 from downriver.store import events, mailboxes, refreshes
 from downriver.store.db import Store, make_placement_engine
@@ -220,3 +220,18 @@ def test_a_retry_never_comes_before_the_tool_asked(asked):
         delay = Policy().retry_delay(tries, asked, 0.0)
         assert delay >= timedelta(seconds=asked or 3)
         assert delay <= timedelta(minutes=8)
+
+
+async def test_many_refreshes_move_together(tmp_path):
+    reports = [f"{number:012x}" for number in range(1, 41)]
+    async with running(SandboxSettings().instant()) as sandbox:
+        world = World(tmp_path, sandbox, replace(FAST, concurrency=40, first_look=timedelta(0)))
+        world.dashboards = tuple(
+            Dashboard(f"d{token}", (Asset("mode", "report", token),), Rule("analytics")) for token in reports
+        )
+        async with world.engine() as (store, engine):
+            await world.deliver(store, engine, body())
+            rows = await ended(store, count=40)
+            assert {row.state for row in rows} == {RefreshState.SUCCEEDED}
+        await world.transport.aclose()
+        assert [len(sandbox.mode.seen_runs(token)) for token in reports] == [1] * 40

@@ -111,7 +111,8 @@ def _update_for(target: RefreshState) -> sa.Update:
         .where(
             refresh.c.id == sa.bindparam("b_id"),
             refresh.c.epoch == sa.bindparam("b_held"),
-            refresh.c.state.in_(sorted(state.value for state in sources_of(target))),
+            # Spelt out: an IN list expands at execution, which an executemany cannot do.
+            sa.or_(*(refresh.c.state == state.value for state in sorted(sources_of(target)))),
         )
         .values({name: sa.bindparam(f"v_{name}", type_=refresh.c[name].type) for name in _MUTABLE})
     )
