@@ -21,6 +21,11 @@ _TOKEN: Final = re.compile(
     re.DOTALL,
 )
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
+_CALL: Final = re.compile(
+    r"""(?P<shown>\{\{\s*[A-Za-z_]\w*\s*\((?:\s*(['"])[A-Za-z_]\w*\2)?)(?P<rest>.*)""", re.ASCII
+)
+_HIDDEN: Final = re.compile(r"[^\s'\"(),|]")
+_MAX_EXCERPT: Final = 200
 _FORMS: Final = "Write env_var('NAME'), env_var('NAME', 'default') or secret('NAME')."
 
 
@@ -161,15 +166,15 @@ class _Reader:
         return BadReference(self._at, message, remedy, self._excerpt())
 
     def _excerpt(self) -> str:
-        """The reference with a caret, when it is plainly one: a call, closed, on one line; defaults hidden."""
+        """The reference with a caret, when it is plainly one: a call, closed, on one line.
+
+        Only the function and a well-formed name are shown; whatever else stands in it might be a secret.
+        """
         end = self.text.find("}}", self.start)
-        shown = self.text[self.start : end + 2] if end >= 0 else ""
-        if not re.match(r"\{\{\s*[A-Za-z_]\w*\s*\(", shown) or not shown.isprintable() or len(shown) > 200:
+        found = _CALL.fullmatch(self.text[self.start : end]) if end >= 0 else None
+        if found is None or not found.group().isprintable() or end - self.start > _MAX_EXCERPT:
             return ""
-        comma = shown.find(",")
-        if comma >= 0:
-            tail = shown[comma + 1 : -2]
-            shown = shown[: comma + 1] + re.sub(r"[^\s'\"(),|]", "·", tail) + "}}"
+        shown = found.group("shown") + _HIDDEN.sub("·", found.group("rest")) + "}}"
         return f"{shown}\n{' ' * (self._at - self.start)}^"
 
 

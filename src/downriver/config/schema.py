@@ -90,7 +90,7 @@ def _follow(part: Any, definitions: Mapping[str, JsonSchema], used: set[str]) ->
 def _items(alternatives: list[JsonSchema], description: str) -> JsonSchema:
     """A list of such items; nothing at all is an empty list, as when every item is commented out."""
     found = [_widen(one) for one in alternatives]
-    items = found[0] if len(found) == 1 else {"anyOf": found}
+    items: JsonSchema | bool = {"anyOf": found} if len(found) > 1 else found[0] if found else False
     return {"description": description, "type": ["array", "null"], "items": items}
 
 
