@@ -36,6 +36,7 @@ from downriver.core.states import RefreshState
 from downriver.sources.registry import SOURCES
 from downriver.store import events, mailboxes, refreshes
 from downriver.store.db import Store
+from downriver.vault import Vault
 
 
 def quiet_log() -> None:
@@ -92,7 +93,8 @@ def list_secrets(project_dir: Path | None, *, as_json: bool) -> None:
 def remove_secret(project_dir: Path | None, name: str) -> str:
     """Forget a secret. Raises NotFound."""
     with opened(project_dir) as project:
-        if not project.vault().remove(name):
+        # Without the key: with a lost one, removing its secrets is the way to begin anew.
+        if not Vault.open_locked(project.store, project.home).remove(name):
             raise NotFound(f"The vault holds no secret `{name}`.")
     return f"{name} is gone from the vault."
 

@@ -201,7 +201,7 @@ def _place(node: Scalar, offset: int) -> tuple[int, int]:
 
 
 def _secret_name(owner: str, path: Path) -> str:
-    """A name for a secret of this key: `MODE_TOKEN`."""
+    """A name for a secret of this key: `SALES_TOKEN`."""
     key = next((part for part in reversed(path) if isinstance(part, str)), "SECRET")
     name = _NOT_A_NAME.sub("_", f"{owner}_{key}" if owner else key).strip("_").upper()[:128]
     return name if not name[:1].isdigit() else f"_{name}"[:128]

@@ -10,6 +10,8 @@ import types
 from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from enum import IntEnum
+from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, ForwardRef, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, SecretStr
@@ -75,7 +77,8 @@ def _reaches_secret(annotation: Any, seen: frozenset[type[BaseModel]]) -> bool:
     return any(_reaches_secret(one, seen) for one in inner if one is not Ellipsis)
 
 
-def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+@cache
+def fields(model: type[BaseModel]) -> Mapping[str, FieldInfo]:
     """The fields of `model` by the keys they have in YAML."""
     found: dict[str, FieldInfo] = {}
     for name, info in model.model_fields.items():
@@ -83,7 +86,7 @@ def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
             found[key] = info
         if model.model_config.get("populate_by_name") or model.model_config.get("validate_by_name"):
             found[name] = info
-    return found
+    return MappingProxyType(found)
 
 
 def _names(name: str, info: FieldInfo) -> tuple[str, ...]:

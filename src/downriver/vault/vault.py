@@ -357,7 +357,7 @@ def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise VaultError(
             "A secret's name is made of letters, digits and `_`, does not begin with a digit, "
-            "and has at most 128 characters: try one like MODE_API_TOKEN."
+            "and has at most 128 characters: try one like API_TOKEN."
         )
 
 
